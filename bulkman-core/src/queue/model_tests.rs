@@ -143,6 +143,80 @@ fn op() -> impl Strategy<Value = Op> {
     ]
 }
 
+/// A call to which a released permit is usually granted in one step.
+fn usual_arrival() -> impl Strategy<Value = Arrival> {
+    let priority = prop_oneof![8 => Just(1_u8), 1 => Just(0_u8), 1 => Just(2_u8)];
+    let deadline = proptest::option::weighted(0.01, 0..20_u8);
+    let permits = prop_oneof![40 => Just(1_u32), 1 => 2..4_u32];
+    let share = prop_oneof![3 => Just(1_u32), 1 => 2..4_u32];
+    (priority, deadline, permits, 2..KEYS.end, share).prop_map(
+        |(priority, deadline, permits, key, share)| Arrival {
+            priority,
+            deadline,
+            permits,
+            key,
+            share,
+        },
+    )
+}
+
+/// Rules that bound nothing, and others for a time.
+fn usual_resize() -> impl Strategy<Value = Resize> {
+    let unbounded = any::<bool>().prop_map(|evicts| KeyRules {
+        evicts,
+        ..UNBOUNDED
+    });
+    let rules = prop_oneof![
+        6 => unbounded.prop_map(Some),
+        1 => Just(None),
+        1 => rules().prop_map(Some),
+    ];
+    let capacity = prop_oneof![1 => 0..12_usize, 1 => Just(100_usize)];
+    let overtaking = prop_oneof![8 => Just(0_u32), 1 => 1..4_u32];
+    (0..8_usize, capacity, any::<bool>(), overtaking, rules).prop_map(
+        |(permits, capacity, lifo, overtaking, rules)| Resize {
+            permits,
+            capacity,
+            max_weight: None,
+            lifo,
+            overtaking,
+            rules,
+        },
+    )
+}
+
+/// Operations of calls with keys, enough that chunks of waiters are freed.
+fn usual_ops() -> impl Strategy<Value = Vec<Op>> {
+    let begin = (prop_oneof![Just(6_usize), Just(100_usize)], any::<bool>()).prop_map(
+        |(capacity, lifo)| {
+            Op::Resize(Resize {
+                permits: 4,
+                capacity,
+                max_weight: None,
+                lifo,
+                overtaking: 0,
+                rules: Some(UNBOUNDED),
+            })
+        },
+    );
+    let several = (usual_arrival(), 2..30_usize);
+    let op = prop_oneof![
+        12 => usual_arrival().prop_map(|it| vec![Op::Enqueue(it)]),
+        1 => several.prop_map(|(it, count)| vec![Op::Enqueue(it); count]),
+        1 => usual_arrival().prop_map(|it| vec![Op::Try(it)]),
+        16 => any::<usize>().prop_map(|it| vec![Op::End(it)]),
+        4 => any::<usize>().prop_map(|it| vec![Op::Cancel(it)]),
+        1 => (1..10_u8).prop_map(|it| vec![Op::Advance(it)]),
+        1 => usual_resize().prop_map(|it| vec![Op::Resize(it)]),
+        1 => prop_oneof![5 => Just(vec![]), 1 => Just(vec![Op::RejectAll])],
+    ];
+    let ops = proptest::collection::vec(op, 1..200);
+    (begin, ops).prop_map(|(begin, ops)| {
+        let ops = ops.into_iter().flatten();
+        std::iter::once(begin).chain(ops).collect()
+    })
+}
+
 /// The queue under test, and what its callers hold.
 struct Callers {
     queue: WaitQueue,
@@ -178,6 +252,11 @@ fn class(priority: u8) -> Priority {
 proptest! {
     #[test]
     fn queue_matches_the_model(ops in proptest::collection::vec(op(), 1..120), timers in any::<bool>()) {
+        run(&ops, timers)?;
+    }
+
+    #[test]
+    fn queue_of_usual_calls_with_keys_matches_the_model(ops in usual_ops(), timers in any::<bool>()) {
         run(&ops, timers)?;
     }
 }

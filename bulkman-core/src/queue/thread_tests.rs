@@ -3,10 +3,11 @@
 //! Each round has its own settings and operations, chosen at random from the number of the round.
 //! `PROPTEST_CASES` sets the number of rounds.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering as Atomic};
 use std::time::Duration;
 
-use super::model_tests::UNBOUNDED;
+use super::model_tests::{CountingWaker, UNBOUNDED};
 use super::*;
 use crate::random::Random;
 use crate::runtime::{ClockOnly, Runtime};
@@ -23,10 +24,16 @@ enum Change {
 struct Round {
     queue: WaitQueue,
     settings: QueueSettings,
+    limit: usize,
+    /// Most calls ask for one permit and have no deadline, and nothing bounds a key: so a released
+    /// permit is granted in one step.
+    usual: bool,
     keys: Vec<u64>,
     change: Change,
     /// What the calls of each key hold that have their permits.
     held: Vec<AtomicU32>,
+    /// What all calls hold that have their permits.
+    in_use: AtomicU32,
     /// How often the queue was drained.
     drained: AtomicU32,
 }
@@ -35,6 +42,7 @@ struct Waiting {
     id: WaiterId,
     claim: Claim,
     deadline: Option<Instant>,
+    woken: Arc<CountingWaker>,
 }
 
 /// The calls of one thread.
@@ -43,6 +51,8 @@ struct Calls<'a> {
     random: Random,
     running: Vec<Claim>,
     waiting: Vec<Waiting>,
+    /// The wakers of calls that waited, and were granted their permits or rejected.
+    decided: Vec<Arc<CountingWaker>>,
 }
 
 fn now() -> Instant {
@@ -57,7 +67,14 @@ fn pick<T: Copy>(random: &mut Random, of: &[T]) -> T {
     of[below(random, of.len())]
 }
 
-fn rules(random: &mut Random) -> KeyRules {
+/// Usual rules bound nothing.
+fn rules(random: &mut Random, usual: bool) -> KeyRules {
+    if usual && below(random, 8) > 0 {
+        return KeyRules {
+            evicts: below(random, 2) == 0,
+            ..UNBOUNDED
+        };
+    }
     let max = 1 + below(random, 4) as u32;
     KeyRules {
         min: (below(random, 3) as u32).min(max),
@@ -67,26 +84,38 @@ fn rules(random: &mut Random) -> KeyRules {
     }
 }
 
+fn overtaking(random: &mut Random, usual: bool) -> u32 {
+    if usual && below(random, 8) > 0 {
+        return 0;
+    }
+    pick(random, &[0, 2])
+}
+
 fn order(random: &mut Random) -> QueueOrder {
     pick(random, &[QueueOrder::Fifo, QueueOrder::Lifo])
 }
 
 impl Round {
     fn new(random: &mut Random, change: Change) -> Self {
+        let usual = below(random, 2) == 0;
         let settings = QueueSettings {
             max_permits: 8,
             capacity: pick(random, &[3, 8, 30]),
             max_weight: pick(random, &[None, None, Some(8)]),
             order: order(random),
-            overtaking: pick(random, &[0, 2]),
-            keys: Some(rules(random)),
+            overtaking: overtaking(random, usual),
+            keys: Some(rules(random, usual)),
         };
         // Keys of one bucket, some of them more than it has slots, or of several.
         let (keys, apart) = pick(random, &[(1, 64), (2, 64), (12, 64), (12, 1)]);
         let keys: Vec<_> = (0..keys).map(|number| 2 + number * apart).collect();
+        let limit = 1 + below(random, 6);
         Self {
-            queue: WaitQueue::new(1 + below(random, 6), settings),
+            queue: WaitQueue::new(limit, settings),
+            limit,
             settings,
+            usual,
+            in_use: AtomicU32::new(0),
             held: keys.iter().map(|_| AtomicU32::new(0)).collect(),
             keys,
             change,
@@ -96,6 +125,11 @@ impl Round {
 
     /// Counts what a call has or had: the wrapped difference is what the key holds.
     fn count(&self, claim: Claim, permits: u32) -> u32 {
+        let in_use = self.in_use.fetch_add(permits, Atomic::SeqCst);
+        if self.change != Change::Settings {
+            let limit = self.limit as u32;
+            assert!(in_use.wrapping_add(permits) <= limit, "{claim:?}: {in_use}");
+        }
         let index = self.keys.iter().position(|&key| key == claim.key());
         index.map_or(0, |index| {
             let before = self.held[index].fetch_add(permits, Atomic::SeqCst);
@@ -135,8 +169,8 @@ impl Round {
         let permits = 1 + below(random, 6);
         let settings = QueueSettings {
             order: order(random),
-            overtaking: pick(random, &[0, 2]),
-            keys: (below(random, 8) > 0).then(|| rules(random)),
+            overtaking: overtaking(random, self.usual),
+            keys: (below(random, 8) > 0).then(|| rules(random, self.usual)),
             ..self.settings
         };
         if below(random, 2) == 0 {
@@ -237,7 +271,9 @@ impl Calls<'_> {
     fn call(&mut self) {
         let round = self.round;
         let key = pick(&mut self.random, &round.keys);
-        let permits = pick(&mut self.random, &[1, 1, 1, 2, 4]);
+        let is_usual = round.usual && self.below(40) > 0;
+        let weights: &[_] = if is_usual { &[1] } else { &[1, 1, 1, 2, 4] };
+        let permits = pick(&mut self.random, weights);
         let mut claim = Claim::new(permits).with_key(key);
         let priorities = [Priority::Normal, Priority::High, Priority::Low];
         let mut request = Request {
@@ -256,14 +292,16 @@ impl Calls<'_> {
             return;
         }
         let after = Duration::from_micros(self.below(60) as u64);
-        request.deadline = (self.below(3) == 0).then(|| now() + after);
-        let (waker, queue) = (Waker::noop(), &round.queue);
-        match queue.enqueue_claim(request, &mut claim, waker, || false, now) {
+        request.deadline = (!is_usual && self.below(3) == 0).then(|| now() + after);
+        let (woken, queue) = (Arc::<CountingWaker>::default(), &round.queue);
+        let waker = Waker::from(Arc::clone(&woken));
+        match queue.enqueue_claim(request, &mut claim, &waker, || false, now) {
             Enqueue::Acquired => self.begin(claim),
             Enqueue::Waiting(id) => self.waiting.push(Waiting {
                 id,
                 claim,
                 deadline: request.deadline,
+                woken,
             }),
             _ => {}
         }
@@ -276,8 +314,11 @@ impl Calls<'_> {
             self.round.count_drained(queue.deadline_passed(id, now));
             queue.expire_claim(id, claim, now)
         } else {
-            match queue.poll_claim(id, claim, Waker::noop()) {
-                Poll::Ready(result) => result,
+            match queue.poll_claim(id, claim, &Waker::from(Arc::clone(&waiting.woken))) {
+                Poll::Ready(result) => {
+                    self.decided.push(waiting.woken);
+                    result
+                }
                 Poll::Pending => return self.waiting.push(waiting),
             }
         };
@@ -307,17 +348,27 @@ fn run(change: Change) {
         let mut random = Random::new(number);
         let round = Round::new(&mut random, change);
         let operations = 20 + below(&mut random, 200);
-        std::thread::scope(|scope| {
+        let decided = std::thread::scope(|scope| {
+            let mut threads = Vec::new();
             for thread in 1..=4 {
                 let mut calls = Calls {
                     round: &round,
                     random: Random::new(number << 3 | thread),
                     running: Vec::new(),
                     waiting: Vec::new(),
+                    decided: Vec::new(),
                 };
-                scope.spawn(move || calls.run(operations));
+                let run = move || {
+                    calls.run(operations);
+                    calls.decided
+                };
+                threads.push(scope.spawn(run));
             }
+            let decided = threads.into_iter().map(|thread| thread.join().unwrap());
+            decided.flatten().collect::<Vec<_>>()
         });
+        // Each once; by now all of them.
+        assert!(decided.iter().all(|woken| woken.count() == 1));
         round.check();
         if !round.queue.is_closed() {
             // Also for one call, under rules that do not bound it.
@@ -329,6 +380,7 @@ fn run(change: Change) {
             round.queue.resize(|| permits, settings, now);
             let mut all = Claim::new(permits as u32).with_key(9);
             assert!(round.try_acquire(&mut all));
+            round.count(all, all.permits());
             round.end(all);
         }
     }

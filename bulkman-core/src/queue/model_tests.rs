@@ -293,6 +293,39 @@ fn key_enters_its_level_before_its_permit_is_granted_to_it() {
     assert!(result.is_ok(), "{result:?}");
 }
 
+/// New rules give two keys the same level. The key that entered its level last is behind the other,
+/// also if it did so when its waiter was granted a permit in one step.
+#[test]
+fn keys_keep_their_order_under_new_rules_after_a_grant() {
+    let arrival = |key| Arrival {
+        priority: 1,
+        deadline: None,
+        permits: 1,
+        key,
+        share: 1,
+    };
+    let (first, second, third) = (2, 3, 4);
+    let running = [second, second, third, third];
+    let waiting = [first, first, second];
+    let calls = running.into_iter().chain(waiting);
+    let mut ops: Vec<_> = calls.map(|key| Op::Enqueue(arrival(key))).collect();
+    let rules = Resize {
+        permits: 4,
+        capacity: 1000,
+        max_weight: None,
+        lifo: false,
+        overtaking: 0,
+        rules: Some(KeyRules {
+            min: 3,
+            ..UNBOUNDED
+        }),
+    };
+    // Calls of the third key end.
+    ops.extend([Op::End(2), Op::Resize(rules), Op::End(2)]);
+    let result = run(&ops, false);
+    assert!(result.is_ok(), "{result:?}");
+}
+
 /// `timers`: a waiter leaves as soon as its deadline has passed. Otherwise it is skipped when it is
 /// next, and counts until then; so the queue is not bounded.
 fn run(ops: &[Op], timers: bool) -> Result<(), TestCaseError> {
@@ -358,6 +391,9 @@ fn end(permits: usize, callers: Callers) -> Result<(), TestCaseError> {
             prop_assert_eq!(acquired, TryAcquire::Acquired);
         }
     }
+    let plain = QueueSettings::of_capacity(1000, QueueOrder::Fifo);
+    queue.resize(|| permits, plain, || base);
+    prop_assert!(lock(&queue.waiters).is_ordinary());
     Ok(())
 }
 

@@ -573,6 +573,58 @@ fn cancelled_waiter_does_not_search_its_key() {
     assert!(many < 30 * few, "{few:?}, {many:?}");
 }
 
+/// Entries of freed chunks are dropped before and behind those that stay.
+#[test]
+fn waiters_are_found_between_chunks_that_are_dropped() {
+    const CHUNKS: usize = 15;
+    let mut waiters = Waiters::new(QueueOrder::Fifo);
+    let ids: Vec<_> = (0..CHUNKS * 64)
+        .map(|_| waiters.push(Priority::Normal, None, Waker::noop().clone()))
+        .collect();
+    let mut remaining: Vec<_> = (0..CHUNKS).collect();
+    for left in [13, 1, 2, 3, 4, 5, 6, 7] {
+        for &id in &ids[left * 64..][..64] {
+            assert_eq!(waiters.remove(id).0, WaiterState::Waiting);
+        }
+        remaining.retain(|&chunk| chunk != left);
+    }
+    assert_eq!(waiters.freed(), 0, "the entries of a majority are dropped");
+    for id in remaining.iter().flat_map(|chunk| &ids[chunk * 64..][..64]) {
+        assert_eq!(waiters.remove(*id).0, WaiterState::Waiting);
+    }
+    assert_eq!(waiters.waiting(), 0);
+}
+
+/// As other waiters, those of keys leave no memory behind.
+#[test]
+fn chunks_of_waiters_with_keys_are_freed_by_grants() {
+    for order in [QueueOrder::Fifo, QueueOrder::Lifo] {
+        let mut settings = QueueSettings::of_capacity(10_000, order);
+        settings.keys = Some(UNBOUNDED);
+        let queue = WaitQueue::new(1, settings);
+        let now = || ClockOnly.now();
+        let mut running = Claim::ONE.with_key(2);
+        let acquired = queue.try_acquire_as_calls(&mut running, now);
+        assert_eq!(acquired, TryAcquire::Acquired);
+        for number in 0..10_000 {
+            let mut claim = Claim::ONE.with_key(2 + number % 3);
+            let request = request(Priority::Normal, None);
+            let joined = queue.enqueue_claim(request, &mut claim, Waker::noop(), || false, now);
+            assert!(matches!(joined, Enqueue::Waiting(_)), "{joined:?}");
+        }
+        // The last waiter stays.
+        for _ in 1..10_000 {
+            let held = queue.running_keys.get().unwrap().all();
+            let &[(key, 1)] = &held[..] else {
+                panic!("{held:?}")
+            };
+            queue.release_claim(Claim::ONE.with_key(key), now);
+        }
+        let slots = lock(&queue.waiters).allocated_slots();
+        assert!(slots <= 3 * 64, "{order:?}: {slots}");
+    }
+}
+
 fn one_call_of_each_key(order: QueueOrder) -> QueueSettings {
     let mut settings = QueueSettings::of_capacity(8, order);
     settings.keys = Some(KeyRules {

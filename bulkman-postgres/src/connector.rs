@@ -45,7 +45,7 @@ pub(crate) struct ServerKnowledge {
     abandoned: Mutex<Vec<Abandoned>>,
 }
 
-/// A dropped session whose statement may still run on the server.
+/// A dropped session with a statement that may still run on the server.
 struct Abandoned {
     /// The backend to end; `None` behind a pooler.
     backend: Option<Backend>,
@@ -155,7 +155,7 @@ impl Connector {
         application_name::default_name(self.schema.as_str(), &self.namespace, instance)
     }
 
-    /// Returns the process of the namespace whose connections have this name.
+    /// Returns the process of the namespace with connections of this name.
     pub(crate) fn instance_in<'a>(&self, name: &'a str) -> Option<&'a str> {
         application_name::instance_in(name, self.schema.as_str(), &self.namespace)
     }
@@ -206,7 +206,7 @@ impl Connector {
         self.server.flooded.store(flooded, Ordering::Relaxed);
     }
 
-    /// Keeps a connection whose backend may still execute a statement, until the next session has
+    /// Keeps a connection that may still execute a statement, until the next session has
     /// ended that.
     pub(crate) fn abandon(&self, backend: Option<Backend>, link: Link) {
         self.abandoned().push(Abandoned { backend, link });
@@ -234,7 +234,7 @@ impl Connector {
         }
     }
 
-    /// Closes connections whose backends are unknown, once another connection works.
+    /// Closes connections to unknown backends, once another connection works.
     ///
     /// Errors are ignored: the next session tries it again.
     pub(crate) async fn close_unknown(&self) {

@@ -2,7 +2,7 @@
 
 use bulkman_core::adaptive::{ClosedWindow, LimitRule};
 
-/// A server whose latency and throughput follow from the limit alone.
+/// A server: its latency and throughput follow from the limit alone.
 pub(crate) struct Saturated {
     pub(crate) workers: f64,
     pub(crate) service_time: f64,

@@ -47,7 +47,7 @@ fn config() -> BulkheadConfig {
         .failure_threshold(1)
 }
 
-/// Returns a bulkhead with a circuit that opened and whose isolation has elapsed.
+/// Returns a bulkhead with a circuit that opened, after its isolation.
 async fn isolation_elapsed(t: &Harness, config: BulkheadConfig) -> Bulkhead {
     let bulkhead = t.bulkhead(config);
     t.fail(&bulkhead, 1).await;

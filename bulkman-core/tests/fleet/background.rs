@@ -1,4 +1,4 @@
-//! A driver whose task ends before its time.
+//! A driver after its task has ended early.
 
 use std::future::poll_fn;
 use std::sync::Arc;

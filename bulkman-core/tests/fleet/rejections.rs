@@ -206,7 +206,7 @@ fn a_store_that_denies_everything_is_not_connected() {
     assert!(!process.fleet.snapshot().connected);
 }
 
-/// Opens a circuit whose changes the store rejects.
+/// Opens a circuit of which the store rejects all changes.
 fn open_rejected(world: &World, process: &Process) -> Bulkhead {
     let bad = world.bulkhead("bad");
     process.fleet.attach(&bad).unwrap();

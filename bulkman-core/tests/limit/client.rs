@@ -8,7 +8,7 @@ use bulkman_core::testing::ManualRuntime;
 use bulkman_core::{Bulkhead, BulkheadConfig, Outcome, Permit};
 use bulkman_limitsim::{EndedCall, Limiter, Random};
 
-/// A bulkhead whose calls are permits.
+/// A bulkhead with permits as calls.
 #[derive(Debug)]
 pub(crate) struct Client {
     pub(crate) bulkhead: Bulkhead,

@@ -128,7 +128,7 @@ impl Driver {
         self.transition(session, batch).await
     }
 
-    /// Starts probing in all circuits whose isolation has elapsed, from the circuit `first` on.
+    /// Starts probing in all circuits after their isolation, from the circuit `first` on.
     ///
     /// Circuits that opened together are due together. One operation for all of them is also one
     /// notification for each process.
@@ -497,7 +497,7 @@ impl Driver {
         self.load(snapshot, session).await
     }
 
-    /// Registers circuits. Those whose names the store rejects keep their local rules.
+    /// Registers circuits. Those with names that the store rejects keep their local rules.
     pub(super) async fn register_each(
         &mut self,
         session: &mut dyn StoreSession,

@@ -520,24 +520,25 @@ fn release_happens_before_a_grant_seen_without_the_lock() {
     });
 }
 
-/// The same for a shutdown that finds the queue drained without the lock.
+/// The same for a shutdown that finds the queue drained, without the lock.
 #[test]
 fn last_release_happens_before_the_queue_is_found_drained() {
     both_ways(|sides| {
         let queue = queue(1);
         assert!(try_acquire(&queue));
+        queue.close();
         let data = Arc::new(loom::cell::UnsafeCell::new(0_u32));
         let other = data.clone();
         let holder = move |queue: &Arc<WaitQueue>| {
             other.with_mut(drop);
             queue.release(no_clock);
         };
-        let closer = move |queue: &Arc<WaitQueue>| {
-            if shut_down(queue) {
+        let reader = move |queue: &Arc<WaitQueue>| {
+            if queue.is_drained() {
                 data.with_mut(drop);
             }
         };
-        sides.run(&queue, holder, closer);
+        sides.run(&queue, holder, reader);
         assert!(queue.is_drained());
     });
 }

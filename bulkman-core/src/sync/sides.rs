@@ -6,6 +6,9 @@
 //! what it loads is then never what another thread stores. Older values of a load are all tried.
 //! So a model finds a race of a load and a store only if the operation that loads runs later by
 //! default. These models run once in each order.
+//!
+//! That does not suffice for a load that follows another step of its operation, if the store must
+//! come between the two. Such a model does that step before the race.
 
 use std::sync::Arc;
 use std::task::{Wake, Waker};

@@ -50,9 +50,20 @@ impl Contender {
     }
 
     /// Returns the nanoseconds per call and thread.
-    pub(crate) fn run(&self, calls: u64) -> f64 {
+    fn run(&self, calls: u64) -> f64 {
         (self.run)(calls)
     }
+}
+
+/// Runs contenders in turns, and returns the nanoseconds per call and thread of each round.
+pub(crate) fn run_in_turns(contenders: &[Contender], rounds: usize, calls: u64) -> Vec<Vec<f64>> {
+    let mut times = vec![Vec::with_capacity(rounds); contenders.len()];
+    for _ in 0..rounds {
+        for (contender, times) in contenders.iter().zip(&mut times) {
+            times.push(contender.run(calls));
+        }
+    }
+    times
 }
 
 /// Returns the contenders: first the semaphore to which the target refers, then bulkman.

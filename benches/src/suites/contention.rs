@@ -381,12 +381,7 @@ fn overtakings(records: &[Record]) -> Vec<u64> {
 
 fn two_threads(findings: &mut Findings) {
     let contenders = threads::contenders();
-    let mut rounds = vec![Vec::with_capacity(THREAD_ROUNDS); contenders.len()];
-    for _ in 0..THREAD_ROUNDS {
-        for (contender, rounds) in contenders.iter().zip(&mut rounds) {
-            rounds.push(contender.run(THREAD_CALLS));
-        }
-    }
+    let rounds = threads::run_in_turns(&contenders, THREAD_ROUNDS, THREAD_CALLS);
     let title = "two threads on one object, neither waits";
     let columns = [
         "ns per call and thread",

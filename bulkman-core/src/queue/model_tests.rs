@@ -75,17 +75,21 @@ pub(super) const UNBOUNDED: KeyRules = KeyRules {
     evicts: true,
 };
 
-fn arrival() -> impl Strategy<Value = Arrival> {
-    let deadline = proptest::option::weighted(0.3, 0..20_u8);
-    (0..3_u8, deadline, permits(), key(), 1..4_u32).prop_map(
-        |(priority, deadline, permits, key, share)| Arrival {
+impl From<(u8, Option<u8>, u32, u64, u32)> for Arrival {
+    fn from((priority, deadline, permits, key, share): (u8, Option<u8>, u32, u64, u32)) -> Self {
+        Self {
             priority,
             deadline,
             permits,
             key,
             share,
-        },
-    )
+        }
+    }
+}
+
+fn arrival() -> impl Strategy<Value = Arrival> {
+    let deadline = proptest::option::weighted(0.3, 0..20_u8);
+    (0..3_u8, deadline, permits(), key(), 1..4_u32).prop_map(Arrival::from)
 }
 
 fn permits() -> impl Strategy<Value = u32> {
@@ -149,15 +153,7 @@ fn usual_arrival() -> impl Strategy<Value = Arrival> {
     let deadline = proptest::option::weighted(0.01, 0..20_u8);
     let permits = prop_oneof![40 => Just(1_u32), 1 => 2..4_u32];
     let share = prop_oneof![3 => Just(1_u32), 1 => 2..4_u32];
-    (priority, deadline, permits, 2..KEYS.end, share).prop_map(
-        |(priority, deadline, permits, key, share)| Arrival {
-            priority,
-            deadline,
-            permits,
-            key,
-            share,
-        },
-    )
+    (priority, deadline, permits, 2..KEYS.end, share).prop_map(Arrival::from)
 }
 
 /// Rules that bound nothing, and others for a time.

@@ -234,7 +234,7 @@ impl Waiters {
         }
         let has_others = self.waiting.iter().sum::<u32>() > self.waiting[index];
         if has_others {
-            keys.set_levels_except(key, index);
+            keys.set_levels_except(key, index, self.order, |_, _| 1);
         }
         let next = keys.next_after_release(key, index)?;
         let sequence = keys.next_waiter(next, self.order);
@@ -246,7 +246,7 @@ impl Waiters {
             keys.enter_level_again(remaining);
         }
         if has_others {
-            keys.set_levels_except(left.key, index);
+            keys.set_levels_except(left.key, index, self.order, |_, _| 1);
         }
         self.waiting[index] -= 1;
         self.count_special(false);
@@ -457,23 +457,12 @@ impl Waiters {
 
     /// As [`set_level_of`](Self::set_level_of), except for one priority.
     fn set_level_except(&mut self, key: u64, except: usize) {
-        let Some(keys) = &mut self.special.keys else {
+        let (Some(keys), Some(queues)) = (&mut self.special.keys, &mut self.queues) else {
             return;
         };
-        if !keys.depends_on_next() {
-            keys.set_levels_except(key, except);
-            return;
-        }
-        for priority in (0..PRIORITIES).filter(|&priority| priority != except) {
-            let index = self
-                .special
-                .keys
-                .as_ref()
-                .and_then(|keys| keys.find(key, priority));
-            if let Some(index) = index {
-                self.set_level(priority, index);
-            }
-        }
+        keys.set_levels_except(key, except, self.order, |priority, next| {
+            permits_of(&queues[priority].chunks, next)
+        });
     }
 
     /// Computes the levels of all keys again.
@@ -490,16 +479,9 @@ impl Waiters {
         let (Some(keys), Some(queues)) = (&mut self.special.keys, &mut self.queues) else {
             return;
         };
-        if !keys.depends_on_next() {
-            keys.set_level(index, 1);
-            return;
-        }
-        let next = keys.next_waiter(index, self.order);
-        let permits = queues[priority]
-            .chunks
-            .link(next)
-            .map_or(1, |link| link.permits);
-        keys.set_level(index, permits);
+        keys.set_level(index, self.order, |next| {
+            permits_of(&queues[priority].chunks, next)
+        });
     }
 
     /// Returns `true` if a new call of a key has to wait behind another: one that is next, or one
@@ -581,4 +563,9 @@ fn leave_key(keys: &mut WaitingKeys, chunks: &mut Chunks, sequence: u64, link: &
         }
     }
     keys.leave(link, is_first)
+}
+
+/// Returns the permits that a waiter asks for.
+fn permits_of(chunks: &Chunks, sequence: u64) -> u32 {
+    chunks.link(sequence).map_or(1, |link| link.permits)
 }

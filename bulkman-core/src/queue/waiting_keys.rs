@@ -379,14 +379,19 @@ impl WaitingKeys {
         }
     }
 
-    /// Computes the levels of a key again, of all priorities but one, if they do not
-    /// [depend](Self::depends_on_next) on its next waiters.
-    pub(super) fn set_levels_except(&mut self, key: u64, except: usize) {
-        for priority in 0..PRIORITIES {
-            if priority != except && self.priorities[priority].waiting > 0 {
-                if let Some(index) = self.find(key, priority) {
-                    self.set_level(index, 1);
-                }
+    /// Computes the levels of a key again, of all priorities but one.
+    ///
+    /// `permits_of` returns the permits that a waiter of a priority asks for.
+    pub(super) fn set_levels_except(
+        &mut self,
+        key: u64,
+        except: usize,
+        order: QueueOrder,
+        permits_of: impl Fn(usize, u64) -> u32,
+    ) {
+        for priority in (0..PRIORITIES).filter(|&priority| priority != except) {
+            if let Some(index) = self.find(key, priority) {
+                self.set_level(index, order, |next| permits_of(priority, next));
             }
         }
     }
@@ -428,9 +433,19 @@ impl WaitingKeys {
 
     /// Computes the level of a key again.
     ///
-    /// `permits`: those that its next waiter asks for, if the level
+    /// `permits_of` returns the permits that a waiter asks for. It is called if the level
     /// [depends on them](Self::depends_on_next).
-    pub(super) fn set_level(&mut self, index: u32, permits: u32) {
+    pub(super) fn set_level(
+        &mut self,
+        index: u32,
+        order: QueueOrder,
+        permits_of: impl FnOnce(u64) -> u32,
+    ) {
+        let permits = if self.depends_on_next() {
+            permits_of(self.next_waiter(index, order))
+        } else {
+            1
+        };
         let level = self.current_level(index, permits).unwrap_or(NO_LEVEL);
         self.change_level(index, level);
     }

@@ -105,12 +105,7 @@ pub(super) fn two_threads(findings: &mut Findings) {
     const CALLS: u64 = 50_000;
     const ROUNDS: usize = 40;
     let contenders = threads::with_keys();
-    let mut rounds = vec![Vec::with_capacity(ROUNDS); contenders.len()];
-    for _ in 0..ROUNDS {
-        for (contender, rounds) in contenders.iter().zip(&mut rounds) {
-            rounds.push(contender.run(CALLS));
-        }
-    }
+    let rounds = threads::run_in_turns(&contenders, ROUNDS, CALLS);
     let mut table = Table::new(
         "two threads with a key each, neither waits",
         ["ns per call and thread", "median", "p90"],

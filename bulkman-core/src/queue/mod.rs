@@ -48,7 +48,7 @@
 //!
 //! A call that asks for several permits or has a key is *special*. Everything about it is in
 //! `claims.rs`, `waiting_claims.rs`, `next_call.rs`, `collecting.rs`, `special_waiters.rs`,
-//! `waiting_keys.rs` and `running_keys.rs`. While no waiter is special, the paths of other calls
+//! `waiting_keys.rs`, `key_levels.rs` and `running_keys.rs`. While no waiter is special, the paths of other calls
 //! execute none of that: each tests one word, which is zero then.
 //!
 //! Waiters of a key at its maximum are *suspended*: they wait for calls of that key, and not for a
@@ -61,6 +61,8 @@ mod claims;
 mod collecting;
 mod grants;
 mod key_hash;
+mod key_levels;
+mod key_readings;
 mod limits;
 #[cfg(all(test, bulkman_loom))]
 mod loom_tests;

@@ -248,14 +248,16 @@ impl WaitQueue {
     // Without the rest of it, it stores no register.
     #[inline]
     pub(crate) fn release_claim_at_once(&self, claim: Claim) -> Release {
+        // One permit of a contended counter is passed on under the lock.
+        if claim.permits() == 1 && self.available.is_contended() {
+            return Release::NotBegun;
+        }
         if claim.key() != 0 {
             let running = self.running_keys.get();
             let removed = running.is_some_and(|it| it.remove_at_once(claim.key(), claim.permits()));
             if !removed {
                 return Release::NotBegun;
             }
-        } else if claim.is_plain() && self.available.is_contended() {
-            return Release::NotBegun;
         }
         // While the counter is contended, only the holder of the lock acquires permits.
         if self.available.release(claim.permits()) {
@@ -279,6 +281,9 @@ impl WaitQueue {
             return self.release_to_next(now, begun == Release::Contended);
         }
         if begun == Release::NotBegun {
+            if claim.permits() == 1 && self.available.is_contended() {
+                return self.pass_on(claim.key(), now);
+            }
             let suspended = self.forget_key(claim);
             if !self.available.release(claim.permits()) && !suspended {
                 return false;

@@ -5,9 +5,10 @@
 
 use std::time::Instant;
 
+use super::claim::Claim;
 use super::special_waiters::Head;
 use super::state::QueueState;
-use super::waiters::{Granted, Waiters};
+use super::waiters::Waiters;
 use super::wake_list::SmallWakeList;
 use super::{MOVED, Ordering, WaitQueue, lock, wake_catching};
 use crate::sync::MutexGuard;
@@ -20,36 +21,31 @@ impl WaitQueue {
     pub(super) fn assign_released(&self, key: u64, now: impl FnOnce() -> Instant) -> bool {
         let (mut waiters, now) = self.lock_with_time(now, false);
         if key != 0 {
-            if let Some(granted) = self.grant_released(&mut waiters, key) {
-                // Others may have released permits, too.
-                if self.idle_permits() > 0 {
-                    return self.assign_and_wake(waiters, now, Some(granted));
-                }
+            waiters.set_level_of(key);
+        }
+        self.assign_and_wake(waiters, now)
+    }
+
+    /// Releases the permit of a call of `key`, which the key still holds.
+    ///
+    /// Usually it is passed on to the next waiter, and is never available. If that waiter is of the
+    /// same key, what the key holds does not change either. Returns `true` if this drained the
+    /// queue.
+    pub(super) fn pass_on(&self, key: u64, now: impl FnOnce() -> Instant) -> bool {
+        let (mut waiters, now) = self.lock_with_time(now, false);
+        let state = self.state();
+        if state == QueueState::IDLE.with_waiting(state.waiting()) {
+            if let Some(granted) = waiters.pass_on(key) {
+                self.set_state(state, state.with_waiting(state.waiting() - 1));
                 drop(waiters);
                 wake_catching(granted.publish(&self.grants));
                 return false;
             }
-            waiters.set_level_of(key);
         }
-        self.assign_and_wake(waiters, now, None)
-    }
-
-    /// Grants an available permit, which a call of `key` has released, to the next waiter.
-    ///
-    /// Returns `None` if [`assign_permits`](Self::assign_permits) decides: permits are to be
-    /// forgotten, or see [`Waiters::grant_released`].
-    #[inline]
-    fn grant_released(&self, waiters: &mut Waiters, key: u64) -> Option<Granted> {
-        let state = self.state();
-        let only_waiting = QueueState::IDLE.with_waiting(state.waiting());
-        if state != only_waiting || !self.available.is_collected() {
-            return None;
-        }
-        let granted = waiters.grant_released(key)?;
-        // Only the holder of the lock acquires permits now.
-        self.available.try_acquire_locked();
-        self.set_state(state, state.with_waiting(state.waiting() - 1));
-        Some(granted)
+        self.forget_key(Claim::ONE.with_key(key));
+        self.available.release(1);
+        waiters.set_level_of(key);
+        self.assign_and_wake(waiters, now)
     }
 
     /// As `release_to_next`, while waiters are special.
@@ -64,20 +60,11 @@ impl WaitQueue {
         if !is_available {
             self.available.release(1);
         }
-        self.assign_and_wake(waiters, now, None)
+        self.assign_and_wake(waiters, now)
     }
 
-    /// `granted`: a waiter that has just been granted a permit.
-    fn assign_and_wake(
-        &self,
-        mut waiters: MutexGuard<'_, Waiters>,
-        now: Option<Instant>,
-        granted: Option<Granted>,
-    ) -> bool {
-        let mut wake = self.assign_permits(&mut waiters, now);
-        if let Some(granted) = granted {
-            wake.push(granted.publish(&self.grants));
-        }
+    fn assign_and_wake(&self, mut waiters: MutexGuard<'_, Waiters>, now: Option<Instant>) -> bool {
+        let wake = self.assign_permits(&mut waiters, now);
         let drained = self.state().is_drained();
         drop(waiters);
         wake.wake();

@@ -210,13 +210,14 @@ impl Waiters {
         Some(granted)
     }
 
-    /// Grants a permit that a call of `key` has released, in the case of most calls with a key. So
-    /// this is [`peek`](Self::peek) and [`grant_head`](Self::grant_head) in one.
+    /// Passes the permit of a call of `key` on to the next waiter, in the case of most calls with a
+    /// key. So this is [`peek`](Self::peek) and [`grant_head`](Self::grant_head) in one. The key
+    /// still holds the permit, and keeps it if the waiter is its own.
     ///
-    /// Returns `None`, and leaves the levels of `key` to be computed, if a waiter has a deadline,
-    /// the next one is in no key or asks for several permits, the permits of keys are bounded, or
-    /// waiters may overtake others.
-    pub(super) fn grant_released(&mut self, key: u64) -> Option<Granted> {
+    /// Returns `None`, and leaves the levels of `key` to be computed once it has released the
+    /// permit, if a waiter has a deadline, the next one is in no key or asks for several permits,
+    /// the permits of keys are bounded, or waiters may overtake others.
+    pub(super) fn pass_on(&mut self, key: u64) -> Option<Granted> {
         if self.has_deadlines() || self.special.overtaking.is_some() {
             return None;
         }
@@ -232,19 +233,31 @@ impl Waiters {
         }
         let has_others = self.waiting.iter().sum::<u32>() > self.waiting[index];
         if has_others {
+            // The turns of the key in other priorities change, too.
+            keys.running().remove(key, 1);
             keys.set_levels_except(key, index, self.order, |_, _| 1);
         }
-        let next = keys.next_after_release(key, index)?;
-        let sequence = keys.next_waiter(next, self.order);
+        let still_held = u32::from(!has_others);
         let chunks = &mut self.queues.as_mut()?[index].chunks;
-        let (waker, link) = chunks.grant_linked(sequence)?;
-        let left = leave_key(keys, chunks, sequence, &link);
-        keys.running().insert_locked(left.key, 1);
+        let next = keys.next_after_release(key, index, still_held);
+        let left = next.and_then(|next| {
+            let sequence = keys.next_waiter(next, self.order);
+            let (waker, link) = chunks.grant_linked(sequence)?;
+            Some((leave_key(keys, chunks, sequence, &link), sequence, waker))
+        });
+        let receiver = left.as_ref().map_or(key, |(left, ..)| left.key);
+        if has_others {
+            keys.running().insert_locked(receiver, 1);
+        } else if receiver != key {
+            keys.running().remove(key, 1);
+            keys.running().insert_locked(receiver, 1);
+        }
+        let (left, sequence, waker) = left?;
         if let Some(remaining) = left.remaining {
             keys.enter_level_again(remaining);
         }
         if has_others {
-            keys.set_levels_except(left.key, index, self.order, |_, _| 1);
+            keys.set_levels_except(receiver, index, self.order, |_, _| 1);
         }
         self.waiting[index] -= 1;
         self.count_special(false);

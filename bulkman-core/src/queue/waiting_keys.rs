@@ -399,12 +399,20 @@ impl WaitingKeys {
     /// Returns the key of a priority that is next after a call of `key` has released its permits,
     /// if levels do not [depend](Self::depends_on_next) on the next waiters of keys.
     ///
+    /// `still_held`: permits that it has released, and that are not removed from it yet.
     /// Computes the level of `key` again, unless it is next itself: then its level changes again
     /// once its waiter is granted a permit, and the caller [sets](Self::enter_level_again) it then.
     #[inline]
-    pub(super) fn next_after_release(&mut self, key: u64, priority: usize) -> Option<u32> {
+    pub(super) fn next_after_release(
+        &mut self,
+        key: u64,
+        priority: usize,
+        still_held: u32,
+    ) -> Option<u32> {
         if let Some(index) = self.find(key, priority) {
-            let level = self.current_level(index, 1)?;
+            let held = self.running.held(key).saturating_sub(still_held);
+            let share = u32::from(self.entries[index as usize].share);
+            let level = self.rules.level(held, 1, share, self.limit)?;
             if level < self.priorities[priority].levels.last()?.level {
                 return Some(index);
             }

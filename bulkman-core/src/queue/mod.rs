@@ -63,6 +63,7 @@ mod grants;
 mod key_hash;
 mod key_levels;
 mod key_readings;
+mod levels;
 mod limits;
 #[cfg(all(test, bulkman_loom))]
 mod loom_tests;

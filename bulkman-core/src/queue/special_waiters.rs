@@ -54,7 +54,9 @@ impl Waiters {
             return (self.push(priority, deadline, waker), false);
         }
         self.count_special(true);
-        self.special.extra_permits += u64::from(claim.permits() - 1);
+        if claim.permits() > 1 {
+            self.special.extra_permits += u64::from(claim.permits() - 1);
+        }
         let index = index_of(priority);
         let (link, changes_level) = match &mut self.special.keys {
             Some(keys) if claim.key() != 0 => {

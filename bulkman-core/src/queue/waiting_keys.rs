@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::claim::Claim;
 use super::key_hash::BuildKeyHasher;
+use super::levels::{Levels, NO_LEVEL, Neighbors};
 use super::limits::KeyRules;
 use super::order::QueueOrder;
 use super::running_keys::RunningKeys;
@@ -21,47 +22,42 @@ pub(super) const NO_WAITER: u64 = u64::MAX;
 /// then in the order of the permits that they hold, divided by their share. Of keys at the same
 /// level, the one is next that has been there longest. A key at its maximum is *suspended*: it has
 /// no level until it holds less.
+// Fields in this order: what every wait and every grant writes shares a cache line.
 #[derive(Debug)]
+#[repr(C, align(64))]
 pub(super) struct WaitingKeys {
-    pub(super) rules: KeyRules,
-    /// For each priority, the first sequence number since permits are shared.
-    pub(super) begin: [u64; PRIORITIES],
-    /// The limit in force.
-    limit: u32,
-    running: Arc<RunningKeys>,
-    entries: Vec<KeyEntry>,
-    /// Indices of unused entries.
-    unused: Vec<u32>,
-    index: HashMap<u64, u32, BuildKeyHasher>,
-    priorities: [Keys; PRIORITIES],
     /// The last number given to a key that entered a level.
     last_turn: u64,
     /// The waiters of suspended keys.
     pub(super) suspended: u32,
+    /// The limit in force.
+    limit: u32,
+    priorities: [Keys; PRIORITIES],
     /// Keys that may have suspended slots although they are not suspended.
     pub(super) resumed: Vec<u64>,
+    running: Arc<RunningKeys>,
+    entries: Vec<KeyEntry>,
+    /// For each entry, its place in its level.
+    neighbors: Vec<Neighbors>,
+    /// Indices of unused entries.
+    unused: Vec<u32>,
+    index: HashMap<u64, u32, BuildKeyHasher>,
+    pub(super) rules: KeyRules,
+    /// For each priority, the first sequence number since permits are shared.
+    pub(super) begin: [u64; PRIORITIES],
 }
 
 /// The keys of one priority.
 #[derive(Debug, Default)]
+#[repr(C)]
 struct Keys {
     /// The number of waiters in keys.
     waiting: u32,
-    /// The levels that have keys, the lowest last. Suspended keys are in no level.
-    // Sorted, and not a tree: the keys that wait are at a handful of levels, unless their shares
-    // differ.
-    levels: Vec<Level>,
+    /// The levels of the keys. Suspended keys are in none.
+    levels: Levels,
     /// For each number of waiters, up to the largest, the first of the keys with as many. They are
     /// linked to each other. Empty until a waiter may have to leave a full queue.
     by_length: Vec<u32>,
-}
-
-/// The keys of one level, in the order in which they entered it. They are linked to each other.
-#[derive(Debug)]
-struct Level {
-    level: u64,
-    first: u32,
-    last: u32,
 }
 
 /// A key with waiters of one priority.
@@ -77,18 +73,12 @@ struct KeyEntry {
     /// When it entered the level.
     turn: u64,
     waiting: u32,
-    /// The neighbors among the keys of its level; `NO_KEY` for none.
-    before: u32,
-    behind: u32,
     /// The neighbors among the keys with as many waiters; `NO_KEY` for none.
     previous: u32,
     next: u32,
     share: u16,
     priority: u8,
 }
-
-/// The level of a key that is in none.
-const NO_LEVEL: u64 = u64::MAX;
 
 impl KeyEntry {
     /// Returns `true` if it is at its maximum. A new key is not, until its level is computed.
@@ -149,6 +139,7 @@ impl WaitingKeys {
             limit,
             running,
             entries: Vec::new(),
+            neighbors: Vec::new(),
             unused: Vec::new(),
             index: HashMap::default(),
             priorities: std::array::from_fn(|_| Keys::default()),
@@ -261,8 +252,7 @@ impl WaitingKeys {
 
     /// Returns the next key of a priority.
     pub(super) fn next(&self, priority: usize) -> Option<u32> {
-        let lowest = self.priorities[priority].levels.last()?;
-        Some(lowest.first)
+        self.priorities[priority].levels.first()
     }
 
     /// Returns `true` if a new call of a key would be next among those of its priority.
@@ -293,13 +283,7 @@ impl WaitingKeys {
 
     /// Returns the keys of a priority that are not suspended, the next one first.
     pub(super) fn in_order(&self, priority: usize) -> impl Iterator<Item = u32> + '_ {
-        let levels = self.priorities[priority].levels.iter().rev();
-        levels.flat_map(|level| {
-            std::iter::successors(Some(level.first), |&index| {
-                let behind = self.entries[index as usize].behind;
-                (behind != NO_KEY).then_some(behind)
-            })
-        })
+        self.priorities[priority].levels.in_order(&self.neighbors)
     }
 
     /// Returns the key with the most waiters, if it has at least two more than `key`.
@@ -413,7 +397,7 @@ impl WaitingKeys {
             let held = self.running.held(key).saturating_sub(still_held);
             let share = u32::from(self.entries[index as usize].share);
             let level = self.rules.level(held, 1, share, self.limit)?;
-            if level < self.priorities[priority].levels.last()?.level {
+            if level < self.priorities[priority].levels.lowest() {
                 return Some(index);
             }
             self.change_level(index, level);
@@ -431,12 +415,7 @@ impl WaitingKeys {
         let entry = &mut self.entries[index as usize];
         self.last_turn += 1;
         entry.turn = self.last_turn;
-        if entry.level != level {
-            self.move_to_level(index, level);
-        } else if entry.behind != NO_KEY {
-            self.leave_level(index);
-            self.enter_level(index, level);
-        }
+        self.move_to_level(index, level);
     }
 
     /// Computes the level of a key again.
@@ -465,7 +444,7 @@ impl WaitingKeys {
         if level == entry.level && entry.turn != 0 {
             return;
         }
-        let (before, waiting) = (entry.level, entry.waiting);
+        let waiting = entry.waiting;
         if entry.is_suspended() {
             self.suspended -= waiting;
             self.resumed.push(entry.key);
@@ -474,12 +453,8 @@ impl WaitingKeys {
         entry.turn = self.last_turn;
         if level == NO_LEVEL {
             self.suspended += waiting;
-            self.leave_level(index);
-        } else if before == NO_LEVEL {
-            self.enter_level(index, level);
-        } else {
-            self.move_to_level(index, level);
         }
+        self.move_to_level(index, level);
     }
 
     /// Returns the level that a key should have; `None` for one that is to be suspended. Its slots
@@ -509,71 +484,12 @@ impl WaitingKeys {
         level
     }
 
-    /// Moves a key to another level, behind all others there.
+    /// Moves a key to a level, behind all others there; to none with `NO_LEVEL`.
     fn move_to_level(&mut self, index: u32, level: u64) {
         let entry = &mut self.entries[index as usize];
-        if (entry.before, entry.behind) == (NO_KEY, NO_KEY) {
-            // It is alone in its level, which becomes the other one if that is between the same.
-            let levels = &mut self.priorities[entry.priority()].levels;
-            let place = place_of(levels, entry.level);
-            let is_above = |it: &Level| it.level > level;
-            let is_below = |it: &Level| it.level < level;
-            let higher = place.checked_sub(1).and_then(|it| levels.get(it));
-            if higher.is_none_or(is_above) && levels.get(place + 1).is_none_or(is_below) {
-                levels[place].level = level;
-                entry.level = level;
-                return;
-            }
-        }
-        self.leave_level(index);
-        self.enter_level(index, level);
-    }
-
-    /// Appends a key that is in no level to the keys of this one.
-    fn enter_level(&mut self, index: u32, level: u64) {
-        let entry = &mut self.entries[index as usize];
+        let before = std::mem::replace(&mut entry.level, level);
         let levels = &mut self.priorities[entry.priority()].levels;
-        let place = place_of(levels, level);
-        let before = match levels.get_mut(place) {
-            Some(keys) if keys.level == level => std::mem::replace(&mut keys.last, index),
-            _ => {
-                let (first, last) = (index, index);
-                levels.insert(place, Level { level, first, last });
-                NO_KEY
-            }
-        };
-        (entry.level, entry.before, entry.behind) = (level, before, NO_KEY);
-        if let Some(before) = self.entries.get_mut(before as usize) {
-            before.behind = index;
-        }
-    }
-
-    /// Removes a key from its level.
-    fn leave_level(&mut self, index: u32) {
-        let entry = &mut self.entries[index as usize];
-        let level = std::mem::replace(&mut entry.level, NO_LEVEL);
-        if level == NO_LEVEL {
-            return;
-        }
-        let (priority, before, behind) = (entry.priority(), entry.before, entry.behind);
-        if let Some(before) = self.entries.get_mut(before as usize) {
-            before.behind = behind;
-        }
-        if let Some(behind) = self.entries.get_mut(behind as usize) {
-            behind.before = before;
-        }
-        if before != NO_KEY && behind != NO_KEY {
-            return;
-        }
-        let levels = &mut self.priorities[priority].levels;
-        let place = place_of(levels, level);
-        if before == behind {
-            levels.remove(place);
-        } else if before == NO_KEY {
-            levels[place].first = behind;
-        } else {
-            levels[place].last = before;
-        }
+        levels.change(index, before, level, &mut self.neighbors);
     }
 
     /// Returns the indices of all keys of a priority, those first that entered their level first.
@@ -606,8 +522,6 @@ impl WaitingKeys {
             level: NO_LEVEL,
             turn: 0,
             waiting: 0,
-            before: NO_KEY,
-            behind: NO_KEY,
             previous: NO_KEY,
             next: NO_KEY,
             share: 1,
@@ -620,6 +534,7 @@ impl WaitingKeys {
             }
             None => {
                 self.entries.push(entry);
+                self.neighbors.push(Neighbors::NONE);
                 self.entries.len() as u32 - 1
             }
         };
@@ -633,17 +548,18 @@ impl WaitingKeys {
         if entry.is_suspended() {
             self.resumed.push(entry.key);
         }
-        self.leave_level(index);
+        self.move_to_level(index, NO_LEVEL);
         let entry = &self.entries[index as usize];
         self.index.remove(&index_key(entry.key, entry.priority()));
         self.unused.push(index);
         // A queue that once had many keys does not keep their memory.
         if self.index.is_empty() && self.entries.capacity() > 64 {
             self.entries = Vec::new();
+            self.neighbors = Vec::new();
             self.unused = Vec::new();
             self.index.shrink_to_fit();
             for keys in &mut self.priorities {
-                keys.levels = Vec::new();
+                keys.levels = Levels::default();
             }
         }
     }
@@ -717,17 +633,6 @@ impl WaitingKeys {
             return;
         }
         by_length[length] = next;
-    }
-}
-
-/// Returns the index of a level, or the one at which it has to be inserted. The lowest is last.
-#[inline]
-fn place_of(levels: &[Level], level: u64) -> usize {
-    // Keys that are granted permits, or release some, are usually at one of the lowest levels.
-    match levels.last() {
-        Some(lowest) if lowest.level > level => levels.len(),
-        Some(lowest) if lowest.level == level => levels.len() - 1,
-        _ => levels.partition_point(|it| it.level > level),
     }
 }
 

@@ -108,9 +108,9 @@ impl Waiters {
     /// Returns `true` if a new call of a key has to wait behind another: one that is next, or one
     /// of its key.
     pub(super) fn blocks_new_calls(&self, key: u64) -> bool {
-        let in_no_key = (0..PRIORITIES).any(|index| self.waiting_in_no_key(index) > 0);
         let keyed = |keys: &WaitingKeys| keys.has_eligible() || keys.waiting_of(key) > 0;
-        in_no_key || self.special.keys.as_deref().is_some_and(keyed)
+        let in_no_key = || (0..PRIORITIES).any(|index| self.waiting_in_no_key(index) > 0);
+        self.special.keys.as_deref().is_some_and(keyed) || in_no_key()
     }
 
     /// Returns the number of waiters of a priority that are in no key.

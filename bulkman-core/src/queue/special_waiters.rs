@@ -256,7 +256,11 @@ impl Waiters {
         }
         let (left, sequence, waker) = left?;
         if let Some(remaining) = left.remaining {
-            keys.enter_level_again(remaining);
+            if receiver == key && !has_others {
+                keys.move_behind(remaining);
+            } else {
+                keys.enter_level_again(remaining);
+            }
         }
         if has_others {
             keys.set_levels_except(receiver, index, self.order, |_, _| 1);

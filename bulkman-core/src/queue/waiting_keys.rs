@@ -409,12 +409,22 @@ impl WaitingKeys {
     /// behind all others of its level.
     #[inline]
     pub(super) fn enter_level_again(&mut self, index: u32) {
-        let Some(level) = self.current_level(index, 1) else {
-            return;
-        };
-        let entry = &mut self.entries[index as usize];
+        if let Some(level) = self.current_level(index, 1) {
+            self.begin_turn(index, level);
+        }
+    }
+
+    /// Moves a key behind all others of its level.
+    #[inline]
+    pub(super) fn move_behind(&mut self, index: u32) {
+        self.begin_turn(index, self.entries[index as usize].level);
+    }
+
+    /// Moves a key to a level, behind all others there, also if that is its own.
+    #[inline]
+    fn begin_turn(&mut self, index: u32, level: u64) {
         self.last_turn += 1;
-        entry.turn = self.last_turn;
+        self.entries[index as usize].turn = self.last_turn;
         self.move_to_level(index, level);
     }
 

@@ -1,12 +1,12 @@
 //! The keys of the calls of a bulkhead.
 
 use std::cmp::Reverse;
-use std::hash::{BuildHasher, Hash, RandomState};
+use std::hash::{Hash, RandomState};
 use std::sync::Arc;
 
 use super::Bulkhead;
 use super::key_names::KeyNames;
-use crate::call::CallKey;
+use crate::call::{CallKey, hash_key};
 use crate::queue::Claim;
 use crate::snapshot::KeyStatus;
 use crate::sync::{Mutex, lock};
@@ -35,7 +35,7 @@ impl Bulkhead {
     pub fn call_key<K: Hash + ?Sized>(&self, key: &K) -> CallKey {
         let parts = self.inner.optional_parts();
         let seed = parts.key_seed.get_or_init(RandomState::new);
-        CallKey::from_hash(seed.hash_one(key))
+        CallKey::from_hash(hash_key(seed, key))
     }
 
     /// Gives a key a name for snapshots, and returns the key.

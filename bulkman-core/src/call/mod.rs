@@ -14,6 +14,7 @@ pub(crate) mod guard;
 #[cfg(feature = "http")]
 pub(crate) mod held;
 mod key;
+mod key_hash;
 pub(crate) mod limits;
 pub(crate) mod options;
 pub(crate) mod outcome;
@@ -35,6 +36,7 @@ pub use self::classifier::{
     Classifier, DefaultClassifier, IgnoreBoxedRejections, IgnoreRejections,
 };
 pub use self::key::CallKey;
+pub(crate) use self::key_hash::hash_key;
 pub use self::outcome::Outcome;
 pub use self::permit::Permit;
 pub use self::report::ExecutionReport;

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::future::Future;
-use std::hash::{BuildHasher, RandomState};
+use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Waker};
@@ -106,7 +106,9 @@ pub(super) fn uncontended(findings: &mut Findings) {
             GROUP,
             "floor: bulkman, a hash, two compare-and-swaps",
             move || {
-                let hash = seed.hash_one(TENANT) & 1;
+                let mut hasher = seed.build_hasher();
+                hasher.write(TENANT.as_bytes());
+                let hash = hasher.finish() & 1;
                 let added = count(1 + hash);
                 let result = ready(bare.execute(async { Ok::<_, ()>(7) })).is_ok();
                 result && added && count(0_u64.wrapping_sub(1 + hash))

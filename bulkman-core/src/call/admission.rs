@@ -11,7 +11,9 @@ use std::time::Instant;
 use crate::bulkhead::running::CallTags;
 use crate::bulkhead::{Bulkhead, Inner};
 use crate::call::admitted::Admitted;
-use crate::call::claim_admission::{admit_claim, block_on_claim, poll_claim, try_claim};
+use crate::call::claim_admission::{
+    admit_claim, block_on_claim, poll_begun_claim, poll_claim, try_claim,
+};
 use crate::call::deadlines::Deadlines;
 use crate::call::guard::CallGuard;
 use crate::call::limits::Setup;
@@ -60,8 +62,10 @@ fn poll_begun<H: Borrow<Bulkhead>>(
 ) -> Poll<Result<Admitted, Rejection>> {
     if guard.queue_key().is_some() {
         poll_queue(guard, tags, deadlines, cx)
-    } else {
+    } else if guard.is_new_claim() {
         poll_claim(guard, tags, deadlines, cx)
+    } else {
+        poll_begun_claim(guard, tags, deadlines, cx)
     }
 }
 

@@ -4,6 +4,7 @@
 
 use std::borrow::Borrow;
 use std::task::{Context, Poll, Waker, ready};
+use std::time::Instant;
 
 use crate::bulkhead::Bulkhead;
 use crate::bulkhead::running::CallTags;
@@ -12,8 +13,9 @@ use crate::call::admitted::Admitted;
 use crate::call::deadlines::Deadlines;
 use crate::call::guard::CallGuard;
 use crate::call::rejection::Rejection;
+use crate::queue::WaitResult;
 
-/// Polls steps 1 to 3. Returns the admission of a call that was admitted before.
+/// Polls steps 1 to 3 of a new call.
 // Everything else is out of line and ends the function, so that it stores no register.
 #[inline(never)]
 pub(super) fn poll_claim<H: Borrow<Bulkhead>>(
@@ -25,11 +27,9 @@ pub(super) fn poll_claim<H: Borrow<Bulkhead>>(
     if deadlines.is_tracked() || guard.inner().limits.setup().has_more_than_keys() {
         return poll_claim_bounded(guard, tags, deadlines, cx);
     }
-    if guard.is_new_claim() {
-        guard.observe();
-        if let Some(admitted) = guard.try_admit_claim_at_once::<false>() {
-            return Poll::Ready(Ok(admitted));
-        }
+    guard.observe();
+    if let Some(admitted) = guard.try_admit_claim_at_once::<false>() {
+        return Poll::Ready(Ok(admitted));
     }
     poll_claim_steps(guard, tags, deadlines, cx)
 }
@@ -45,11 +45,9 @@ fn poll_claim_bounded<H: Borrow<Bulkhead>>(
     if deadlines.is_tracked() || !guard.inner().limits.setup().has_only_key_bounds() {
         return poll_claim_setup(guard, tags, deadlines, cx);
     }
-    if guard.is_new_claim() {
-        guard.observe();
-        if let Some(admitted) = guard.try_admit_claim_at_once::<true>() {
-            return Poll::Ready(Ok(admitted));
-        }
+    guard.observe();
+    if let Some(admitted) = guard.try_admit_claim_at_once::<true>() {
+        return Poll::Ready(Ok(admitted));
     }
     poll_claim_steps(guard, tags, deadlines, cx)
 }
@@ -63,23 +61,21 @@ fn poll_claim_setup<H: Borrow<Bulkhead>>(
     deadlines: &mut Deadlines,
     cx: &mut Context<'_>,
 ) -> Poll<Result<Admitted, Rejection>> {
-    if guard.is_new_claim() {
-        let setup = guard.inner().limits.setup();
-        if deadlines.is_tracked() || setup.has_more_than_marks_and_keys() {
-            ready!(poll_setup(guard, deadlines, cx))?;
-        } else {
-            guard.observe();
-        }
-        if !deadlines.is_tracked() && !setup.has_marks() {
-            if let Some(admitted) = guard.try_admit_claim_at_once::<true>() {
-                return Poll::Ready(Ok(admitted));
-            }
+    let setup = guard.inner().limits.setup();
+    if deadlines.is_tracked() || setup.has_more_than_marks_and_keys() {
+        ready!(poll_setup(guard, deadlines, cx))?;
+    } else {
+        guard.observe();
+    }
+    if !deadlines.is_tracked() && !setup.has_marks() {
+        if let Some(admitted) = guard.try_admit_claim_at_once::<true>() {
+            return Poll::Ready(Ok(admitted));
         }
     }
     poll_claim_steps(guard, tags, deadlines, cx)
 }
 
-/// As [`poll_claim`], for a call that has begun.
+/// As [`poll_claim`], one step at a time. A call that has to wait joins the queue.
 #[inline(never)]
 fn poll_claim_steps<H: Borrow<Bulkhead>>(
     guard: &mut CallGuard<H>,
@@ -87,44 +83,73 @@ fn poll_claim_steps<H: Borrow<Bulkhead>>(
     deadlines: &mut Deadlines,
     cx: &mut Context<'_>,
 ) -> Poll<Result<Admitted, Rejection>> {
-    if let Some(admitted) = guard.take_admission() {
-        return Poll::Ready(Ok(admitted));
+    if let Some(admitted) = guard.try_admit_claim(tags, deadlines)? {
+        return Poll::Ready(Ok(mark(guard, admitted, tags, deadlines)));
     }
-    let joins = guard.is_new_claim();
-    if joins {
-        if let Some(admitted) = guard.try_admit_claim(tags, deadlines)? {
-            return Poll::Ready(Ok(mark(guard, admitted, tags, deadlines)));
-        }
-        if !deadlines.may_wait() {
-            return Poll::Ready(admit_as_next(guard, tags, deadlines));
-        }
-        if guard.enqueue_claim(tags.priority, deadlines.queue_deadline(), cx.waker())? {
-            return Poll::Ready(admit_claim(guard, tags, deadlines));
-        }
+    if !deadlines.may_wait() {
+        return Poll::Ready(admit_as_next(guard, tags, deadlines));
     }
+    let deadline = deadlines.queue_deadline();
+    if guard.enqueue_claim(tags.priority, deadline, cx.waker())? {
+        return Poll::Ready(admit_claim(guard, tags, deadlines));
+    }
+    // A waiter that has just joined is not polled: any decision from now on wakes it.
+    match deadline {
+        Some(deadline) => poll_claim_timer(guard, deadline, tags, deadlines, cx),
+        None => Poll::Pending,
+    }
+}
+
+/// Polls steps 2 and 3 of a call that is queued. Returns the admission of a call that was admitted
+/// before.
+#[inline(never)]
+pub(super) fn poll_begun_claim<H: Borrow<Bulkhead>>(
+    guard: &mut CallGuard<H>,
+    tags: CallTags,
+    deadlines: &mut Deadlines,
+    cx: &mut Context<'_>,
+) -> Poll<Result<Admitted, Rejection>> {
+    match guard.poll_claim(cx.waker()) {
+        // Polling returns a decision only once.
+        Some(Poll::Ready(waited)) => Poll::Ready(end_wait(guard, waited, tags, deadlines)),
+        Some(Poll::Pending) => match deadlines.queue_deadline() {
+            Some(deadline) => poll_claim_timer(guard, deadline, tags, deadlines, cx),
+            None => Poll::Pending,
+        },
+        None => match guard.take_admitted_claim() {
+            Some(admitted) => Poll::Ready(Ok(admitted)),
+            None => panic!("polled after completion"),
+        },
+    }
+}
+
+/// Polls the timer of a call that is queued, which leaves the queue at its deadline.
+#[inline(never)]
+fn poll_claim_timer<H: Borrow<Bulkhead>>(
+    guard: &mut CallGuard<H>,
+    deadline: Instant,
+    tags: CallTags,
+    deadlines: &mut Deadlines,
+    cx: &mut Context<'_>,
+) -> Poll<Result<Admitted, Rejection>> {
     let Some(id) = guard.queued_claim() else {
-        panic!("polled after completion")
+        unreachable!("the call is queued")
     };
-    // A waiter that has just joined is not polled: any decision from now on wakes it. Polling
-    // returns a decision only once.
-    let decided = if joins {
-        None
-    } else {
-        guard.poll_claim(cx.waker())
-    };
-    let waited = match decided {
-        Some(Poll::Ready(waited)) => waited,
-        _ => {
-            let Some(deadline) = deadlines.queue_deadline() else {
-                return Poll::Pending;
-            };
-            ready!(deadlines.poll_timer(|| guard.queue_timer(id, deadline), cx));
-            guard.expire_claim()
-        }
-    };
+    ready!(deadlines.poll_timer(|| guard.queue_timer(id, deadline), cx));
+    let waited = guard.expire_claim();
+    Poll::Ready(end_wait(guard, waited, tags, deadlines))
+}
+
+/// Performs step 3 of a call whose wait has ended.
+fn end_wait<H: Borrow<Bulkhead>>(
+    guard: &mut CallGuard<H>,
+    waited: WaitResult,
+    tags: CallTags,
+    deadlines: &mut Deadlines,
+) -> Result<Admitted, Rejection> {
     guard.end_claim_wait(waited)?;
     guard.check_deadline(deadlines.total_deadline())?;
-    Poll::Ready(admit_claim(guard, tags, deadlines))
+    admit_claim(guard, tags, deadlines)
 }
 
 /// Performs steps 1 to 3 without waiting. `None`: the call has to wait.
@@ -198,9 +223,7 @@ pub(super) fn block_on_claim(
         }
         runtime.park(deadline);
     };
-    guard.end_claim_wait(waited)?;
-    guard.check_deadline(deadlines.total_deadline())?;
-    admit_claim(guard, tags, deadlines)
+    end_wait(guard, waited, tags, deadlines)
 }
 
 /// Performs step 3 of a call that has permits.
@@ -221,6 +244,9 @@ fn mark<H: Borrow<Bulkhead>>(
     deadlines: &mut Deadlines,
 ) -> Admitted {
     let inner = guard.inner();
+    if !inner.limits.setup().has_marks() {
+        return admitted;
+    }
     let admitted = inner.mark_weighted(admitted, guard.permits(), tags, deadlines);
     begin_sample(guard, admitted, deadlines)
 }

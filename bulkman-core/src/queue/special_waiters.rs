@@ -227,9 +227,8 @@ impl Waiters {
         if keys.depends_on_next() || keys.is_unsettled() {
             return None;
         }
-        let index = PRIORITY_ORDER
-            .into_iter()
-            .find(|&index| self.waiting[index] > 0)?;
+        let waits = |index: &&usize| self.waiting[**index] > 0;
+        let &index = PRIORITY_ORDER.iter().find(waits)?;
         if self.waiting[index] > keys.waiting(index) {
             return None;
         }

@@ -244,8 +244,8 @@ impl<H: Borrow<Bulkhead>> CallGuard<H> {
     }
 
     /// Takes the admission of a call that holds a claim. It must be finished or restored.
-    #[inline(never)]
-    pub(super) fn take_admitted_claim(&mut self) -> Option<Admitted> {
+    #[inline]
+    pub(crate) fn take_admitted_claim(&mut self) -> Option<Admitted> {
         let Held::AdmittedClaim(admitted, claim) = self.held else {
             return None;
         };

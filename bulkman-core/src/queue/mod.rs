@@ -48,8 +48,9 @@
 //!
 //! A call that asks for several permits or has a key is *special*. Everything about it is in
 //! `claims.rs`, `waiting_claims.rs`, `next_call.rs`, `collecting.rs`, `special_waiters.rs`,
-//! `waiting_keys.rs`, `key_levels.rs`, `key_readings.rs` and `running_keys.rs`. While no waiter is
-//! special, the paths of other calls execute none of that: each tests one word, which is zero then.
+//! `waiting_keys.rs`, `levels.rs`, `key_levels.rs`, `key_readings.rs` and `running_keys.rs`. While
+//! no waiter is special, the paths of other calls execute none of that: each tests one word, which
+//! is zero then.
 //!
 //! Waiters of a key at its maximum are *suspended*: they wait for calls of that key, and not for a
 //! permit. The flag is not set for them. `running_keys.rs` describes what is used instead.

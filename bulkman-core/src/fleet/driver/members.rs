@@ -1,7 +1,9 @@
 //! This process's circuits.
 
+mod outages;
+mod requests;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
-use std::ops::Bound;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -9,7 +11,7 @@ use super::pause_between_slices;
 use crate::circuit_breaker::{FleetTarget, Gate, WeakCircuit};
 use crate::fleet::events::{DecisionOutcome, FleetEvent};
 use crate::fleet::jitter::Jitter;
-use crate::fleet::member::{CircuitUpdate, Member, MemberRules, Request};
+use crate::fleet::member::{CircuitUpdate, Member, MemberRules};
 use crate::fleet::shared::{Attachment, CallTotals, CircuitStatus, FleetShared, MemberId};
 use crate::name::BulkheadName;
 use crate::store::{
@@ -410,139 +412,8 @@ impl Members {
         }
     }
 
-    /// Returns the next request to the store. The circuits take turns.
-    ///
-    /// When there is no request, the next turn is drawn at random. Processes in which the same
-    /// circuits fail at once then start with different ones, and rarely conflict.
-    pub(super) fn next_request(&mut self, now: Instant) -> Option<(MemberId, Request)> {
-        if is_later(self.retry_at, now) {
-            return None;
-        }
-        let after = (Bound::Excluded(self.last_served), Bound::Unbounded);
-        let round_is_due = self.round_is_due(now);
-        let mut in_turn = self
-            .entries
-            .range(after)
-            .chain(self.entries.range(..=self.last_served));
-        let next = in_turn.find_map(|(id, entry)| {
-            let request = entry.next_request(now)?;
-            (round_is_due || !entry.member.can_wait(request)).then_some((*id, request))
-        });
-        self.last_served = match next {
-            Some((id, _)) => id,
-            None => self
-                .entries
-                .keys()
-                .next_back()
-                .map_or(0, |last| self.jitter.number_up_to(*last)),
-        };
-        next
-    }
-
-    pub(super) fn next_deadline(&self, now: Instant) -> Option<Instant> {
-        let deadlines = self
-            .entries
-            .values()
-            .filter_map(|entry| entry.member.next_deadline(now));
-        let retries = self.entries.values().filter_map(|entry| entry.retry_at);
-        let retries = retries.chain(self.retry_at).chain(self.next_round_at);
-        let retries = retries.filter(|at| *at > now);
-        deadlines.chain(retries).min()
-    }
-
     pub(super) fn get(&self, id: MemberId) -> Option<&MemberEntry> {
         self.entries.get(&id)
-    }
-
-    /// Handles the number of live processes of the fleet.
-    pub(super) fn set_live_processes(&mut self, live: Option<u32>) {
-        self.live_processes = live.or(self.live_processes);
-    }
-
-    fn round_is_due(&self, now: Instant) -> bool {
-        !is_later(self.next_round_at, now)
-    }
-
-    /// Begins a round of requests for leases, and draws when to repeat those that find none
-    /// available, all at once. `contended`: all that are wanted were requested, and some of them
-    /// are held by other processes.
-    ///
-    /// Processes ask at different times, and not in step with their periodic calls. The more of
-    /// them are live, the longer each waits: a lease that becomes available is requested soon
-    /// enough if any of them does.
-    pub(super) fn begin_round(&mut self, now: Instant, contended: bool) -> Option<Instant> {
-        let delay = self.rules.acquire_retry_delay;
-        if contended {
-            let others = self.live_processes.unwrap_or(1).saturating_sub(1);
-            let share = PAUSE_PER_PROCESS.saturating_mul(others).min(delay * 2);
-            self.next_round_at = now.checked_add(delay / 4 + self.jitter.up_to(share));
-        }
-        now.checked_add(delay / 2 + self.jitter.up_to(delay / 2))
-    }
-
-    /// Returns all circuits with their requests, starting with the circuit `first`. Requests for
-    /// leases include those that are due by `due`.
-    pub(super) fn requests_from(
-        &self,
-        first: MemberId,
-        now: Instant,
-        due: Instant,
-    ) -> impl Iterator<Item = (MemberId, &MemberEntry, Request)> {
-        self.entries
-            .range(first..)
-            .chain(self.entries.range(..first))
-            .filter_map(move |(id, entry)| Some((*id, entry, entry.next_request_by(now, due)?)))
-    }
-
-    /// Returns all circuits in which probing can start, with the epochs of their openings, starting
-    /// with the circuit `first`.
-    pub(super) fn probing_due(
-        &self,
-        first: MemberId,
-        now: Instant,
-    ) -> impl Iterator<Item = (MemberId, &BulkheadName, Epoch)> {
-        self.entries
-            .range(first..)
-            .chain(self.entries.range(..first))
-            .filter(move |(_, entry)| !is_later(entry.retry_at, now))
-            .filter_map(move |(id, entry)| Some((*id, &entry.name, entry.member.probing_due(now)?)))
-    }
-
-    /// Sends no request before `at`.
-    pub(super) const fn pause_requests(&mut self, at: Instant) {
-        self.retry_at = Some(at);
-    }
-
-    /// Sends no request of the circuit `id` before `at`.
-    pub(super) fn pause_requests_of(&mut self, id: MemberId, at: Instant) {
-        if let Some(entry) = self.entries.get_mut(&id) {
-            entry.retry_at = Some(at);
-        }
-    }
-
-    /// Handles that the store accepted a request of the circuit `id`.
-    pub(super) fn on_request_accepted(&mut self, id: MemberId) {
-        if let Some(entry) = self.entries.get_mut(&id) {
-            entry.retry_at = None;
-        }
-    }
-
-    /// Returns whether the store still rejects a circuit's name, or what it has to publish.
-    pub(super) fn is_still_rejected(&self, name: &BulkheadName) -> bool {
-        let ids = self.by_name.get(name).into_iter().flatten();
-        let mut entries = ids.filter_map(|id| self.entries.get(id));
-        entries.any(|entry| {
-            entry.is_rejected || (entry.retry_at.is_some() && entry.member.has_unpublished())
-        })
-    }
-
-    /// Sends each request alone until `until`.
-    pub(super) const fn isolate_requests(&mut self, until: Instant) {
-        self.isolate_until = Some(until);
-    }
-
-    pub(super) fn isolates_requests(&self, now: Instant) -> bool {
-        is_later(self.isolate_until, now)
     }
 
     /// Handles that the store rejects a name: its circuits are not shared.
@@ -624,60 +495,6 @@ impl Members {
         shared.any(|entry| !entry.member.is_loaded())
     }
 
-    pub(super) fn on_connected(&mut self) {
-        self.access = Access::Full;
-        self.status_changed = true;
-        let now = self.shared.now();
-        for entry in self.entries.values_mut() {
-            entry.member.on_connected(now);
-        }
-    }
-
-    /// Handles that the store can only be read.
-    pub(super) fn on_read_only(&mut self) {
-        self.access = Access::ReadOnly;
-        self.status_changed = true;
-        let now = self.shared.now();
-        let outage_at = self.draw_outage_at(now);
-        for entry in self.entries.values_mut() {
-            entry.member.on_read_only(now, outage_at);
-        }
-    }
-
-    /// Handles that there is no session.
-    pub(super) fn on_disconnected(&mut self) {
-        let now = self.shared.now();
-        match std::mem::replace(&mut self.access, Access::None) {
-            Access::None => {}
-            Access::ReadOnly => {
-                let entries = self.entries.values_mut();
-                entries.for_each(|entry| entry.member.on_reads_lost(now));
-            }
-            Access::Full => {
-                let outage_at = self.draw_outage_at(now);
-                let entries = self.entries.values_mut();
-                entries.for_each(|entry| entry.member.on_disconnected(now, outage_at));
-            }
-        }
-    }
-
-    /// Draws when a loss of access becomes an outage: one time for all circuits of the process,
-    /// since it is the process that others wait for.
-    fn draw_outage_at(&mut self, now: Instant) -> Option<Instant> {
-        let after = self.settings.outage_after;
-        now.checked_add(after + self.jitter.up_to(after * OUTAGE_SPREAD))
-    }
-
-    /// Handles that the driver's task has ended: the outage begins without a delay, since nothing
-    /// would change the circuits later.
-    pub(super) fn on_task_ended(&mut self) {
-        self.access = Access::None;
-        let now = self.shared.now();
-        for entry in self.entries.values_mut() {
-            entry.member.on_disconnected(now, None);
-        }
-    }
-
     /// Returns all circuits to their local rules.
     pub(super) fn detach_all(&self) {
         for entry in self.entries.values() {
@@ -723,20 +540,6 @@ impl Members {
 }
 
 impl MemberEntry {
-    fn next_request(&self, now: Instant) -> Option<Request> {
-        if is_later(self.retry_at, now) {
-            return None;
-        }
-        self.member.next_request(now)
-    }
-
-    fn next_request_by(&self, now: Instant, due: Instant) -> Option<Request> {
-        if is_later(self.retry_at, now) {
-            return None;
-        }
-        self.member.next_request_by(now, due)
-    }
-
     /// Returns the outcomes since the last call; `None` if there are none, the circuit is not
     /// closed, or a new epoch has begun.
     fn take_count_delta(&mut self) -> Option<CountsDelta> {
@@ -760,18 +563,8 @@ impl MemberEntry {
     }
 }
 
-fn is_later(at: Option<Instant>, now: Instant) -> bool {
-    at.is_some_and(|at| at > now)
-}
-
 /// The least time between two checks for demand.
 const MIN_DEMAND_CHECK_PAUSE: Duration = Duration::from_millis(50);
-
-/// By how much each other process extends the pause between rounds of requests for leases, at most.
-const PAUSE_PER_PROCESS: Duration = Duration::from_millis(50);
-
-/// The random delay of an outage, as a multiple of `outage_after`.
-const OUTAGE_SPREAD: u32 = 5;
 
 /// Updates of one circuit per round.
 const MAX_UPDATES_PER_ROUND: usize = 8;

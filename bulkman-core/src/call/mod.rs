@@ -286,7 +286,10 @@ impl<'a, C> Call<'a, C> {
     /// ```
     #[inline]
     pub fn with_key(mut self, key: CallKey) -> Self {
-        self.options.key = key.to_bits();
+        // Without fair shares, the call remains one of those that ask for nothing but a permit.
+        if self.bulkhead.inner().queue.shares_permits() {
+            self.options.key = key.to_bits();
+        }
         self
     }
 

@@ -2,6 +2,8 @@
 
 use super::*;
 
+mod passed_on;
+
 const A: u64 = 2;
 const B: u64 = 3;
 /// Another key of the bucket of `A`.

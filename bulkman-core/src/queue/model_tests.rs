@@ -322,6 +322,68 @@ fn keys_keep_their_order_under_new_rules_after_a_grant() {
     assert!(result.is_ok(), "{result:?}");
 }
 
+/// As above. The permit of the first key goes to its own waiter, so what it holds does not change.
+#[test]
+fn key_that_keeps_its_permit_is_behind_others_under_new_rules() {
+    let arrival = |key| Arrival {
+        priority: 1,
+        deadline: None,
+        permits: 1,
+        key,
+        share: 1,
+    };
+    let (first, second, third) = (2, 3, 4);
+    let running = [first, second, second, third];
+    let waiting = [first, first, second];
+    let calls = running.into_iter().chain(waiting);
+    let mut ops: Vec<_> = calls.map(|key| Op::Enqueue(arrival(key))).collect();
+    let rules = Resize {
+        permits: 4,
+        capacity: 1000,
+        max_weight: None,
+        lifo: false,
+        overtaking: 0,
+        rules: Some(KeyRules {
+            min: 3,
+            ..UNBOUNDED
+        }),
+    };
+    // The call of the first key ends, and later that of the third.
+    ops.extend([Op::End(0), Op::Resize(rules), Op::End(0)]);
+    let result = run(&ops, false);
+    assert!(result.is_ok(), "{result:?}");
+}
+
+/// Of two keys that may overtake a heavy waiter, the one that holds less is first.
+#[test]
+fn keys_overtake_in_the_order_of_their_levels() {
+    let arrival = |(key, permits)| Arrival {
+        priority: 1,
+        deadline: None,
+        permits,
+        key,
+        share: 1,
+    };
+    let (heavy, one, two, other) = (2, 3, 4, 5);
+    let settings = Resize {
+        permits: 4,
+        capacity: 1000,
+        max_weight: None,
+        lifo: false,
+        overtaking: 1,
+        rules: Some(UNBOUNDED),
+    };
+    let running = [(one, 1), (two, 1), (two, 1), (other, 1)];
+    let waiting = [(two, 1), (one, 1), (heavy, 4)];
+    let calls = running.into_iter().chain(waiting);
+    let ops: Vec<_> = std::iter::once(Op::Resize(settings))
+        .chain(calls.map(|call| Op::Enqueue(arrival(call))))
+        .chain([Op::End(3)])
+        .collect();
+    let result = run(&ops, false);
+    assert!(result.is_ok(), "{result:?}");
+}
+
 /// `timers`: a waiter leaves as soon as its deadline has passed. Otherwise it is skipped when it is
 /// next, and counts until then; so the queue is not bounded.
 fn run(ops: &[Op], timers: bool) -> Result<(), TestCaseError> {

@@ -107,6 +107,12 @@ impl Levels {
         })
     }
 
+    /// Returns the number of levels in memory beside the lowest.
+    #[cfg(all(test, not(bulkman_loom)))]
+    pub(super) const fn capacity(&self) -> usize {
+        self.higher.capacity()
+    }
+
     /// Moves a key from its level to another one, behind all others there. Each may be `NO_LEVEL`.
     pub(super) fn change(&mut self, index: u32, from: u64, to: u64, neighbors: &mut [Neighbors]) {
         if from != NO_LEVEL {

@@ -650,3 +650,46 @@ impl WaitingKeys {
 const fn index_key(key: u64, priority: usize) -> u64 {
     key << 2 | priority as u64
 }
+
+#[cfg(all(test, not(bulkman_loom)))]
+mod tests {
+    use super::*;
+
+    /// Each key is at a level of its own meanwhile.
+    #[test]
+    fn keys_without_waiters_leave_no_memory() {
+        let rules = KeyRules {
+            min: 0,
+            max: KeyRules::NO_MAX,
+            max_queue: KeyRules::NO_MAX,
+            evicts: true,
+        };
+        let running = Arc::new(RunningKeys::new(4));
+        let mut keys = WaitingKeys::new(rules, 4, Arc::clone(&running));
+        for round in 0..3 {
+            let joined: Vec<_> = (0..1000)
+                .map(|number| {
+                    let key = 2 + number;
+                    running.insert(key, 1 + number as u32);
+                    let (link, _) = keys.join(key, 0, 1, number, 1);
+                    keys.set_level(link.key, QueueOrder::Fifo, |_| 1);
+                    running.remove(key, 1 + number as u32);
+                    link
+                })
+                .collect();
+            let order: Vec<_> = keys.in_order(0).map(|index| keys.key(index)).collect();
+            assert_eq!(order, (2..1002).collect::<Vec<_>>());
+            for link in joined {
+                assert_eq!(keys.leave(&link, true).remaining, None);
+            }
+            assert!(!keys.has_eligible());
+            let capacities = [
+                keys.entries.capacity(),
+                keys.neighbors.capacity(),
+                keys.unused.capacity(),
+                keys.priorities[0].levels.capacity(),
+            ];
+            assert_eq!(capacities, [0; 4], "round {round}");
+        }
+    }
+}

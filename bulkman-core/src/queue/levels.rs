@@ -109,7 +109,7 @@ impl Levels {
 
     /// Returns the number of levels in memory beside the lowest.
     #[cfg(all(test, not(bulkman_loom)))]
-    pub(super) const fn capacity(&self) -> usize {
+    pub(super) fn capacity(&self) -> usize {
         self.higher.capacity()
     }
 

@@ -17,9 +17,9 @@ pub(crate) fn hash_key<K: Hash + ?Sized>(seed: &RandomState, key: &K) -> u64 {
 /// A string ends with a byte that is written alone. SipHash takes nearly as long for it as for the
 /// whole of a short string.
 ///
-/// Keys that differ in other bytes, or in whether there is a last one, have results that no one can
-/// choose without knowledge of the seed, as before. Keys that differ in the last byte alone have
-/// different results.
+/// Keys that differ in other bytes have results that no one can choose without knowledge of the
+/// seed, as before. Keys that differ in the last byte alone, or in whether there is one, always
+/// have different results. How far these are apart does not depend on the seed.
 struct LastByteHasher<H> {
     others: H,
     /// The byte that was written last, if it was written alone, and a bit above it.

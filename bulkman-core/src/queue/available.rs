@@ -59,10 +59,12 @@ impl AvailablePermits {
     pub(super) fn try_acquire_many(&self, permits: u32, needed: u32) -> bool {
         let mut word = self.0.load(Ordering::Relaxed);
         while word & CONTENDED == 0 && word >= needed {
+            // Release pairs with the operation that sets the flag: a call has added the permits to
+            // its key before, and whoever computes the level of that key afterwards finds them.
             match self.0.compare_exchange_weak(
                 word,
                 word - permits,
-                Ordering::Acquire,
+                Ordering::AcqRel,
                 Ordering::Relaxed,
             ) {
                 Ok(_) => return true,

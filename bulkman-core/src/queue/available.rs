@@ -60,7 +60,7 @@ impl AvailablePermits {
         let mut word = self.0.load(Ordering::Relaxed);
         while word & CONTENDED == 0 && word >= needed {
             // Release pairs with the operation that sets the flag: a call has added the permits to
-            // its key before, and whoever computes the level of that key afterwards finds them.
+            // its key before, and the level of that key is computed with them afterwards.
             match self.0.compare_exchange_weak(
                 word,
                 word - permits,

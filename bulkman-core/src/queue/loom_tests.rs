@@ -502,22 +502,34 @@ fn release_happens_before_a_grant_seen_without_the_lock() {
         let queue = queue(1);
         assert!(try_acquire(&queue));
         let waiter = enqueue_waiter(&queue);
-        let data = Arc::new(loom::cell::UnsafeCell::new(0_u32));
-        let other = data.clone();
-        let holder = move |queue: &Arc<WaitQueue>| {
-            other.with_mut(drop);
+        happens_before_grant(sides, &queue, waiter, |queue| {
             queue.release(no_clock);
-        };
-        let poller = move |queue: &Arc<WaitQueue>| {
-            let granted = is_granted(queue, waiter);
-            if granted {
-                data.with_mut(drop);
-            }
-            granted
-        };
-        let ((), granted) = sides.run(&queue, holder, poller);
-        assert!(granted || is_granted(&queue, waiter));
+        });
     });
+}
+
+/// Releases the permit, which the waiter is granted, while that polls.
+fn happens_before_grant(
+    sides: Sides,
+    queue: &Arc<WaitQueue>,
+    waiter: WaiterId,
+    release: impl FnOnce(&Arc<WaitQueue>) + Send + 'static,
+) {
+    let data = Arc::new(loom::cell::UnsafeCell::new(0_u32));
+    let other = data.clone();
+    let holder = move |queue: &Arc<WaitQueue>| {
+        other.with_mut(drop);
+        release(queue);
+    };
+    let poller = move |queue: &Arc<WaitQueue>| {
+        let granted = is_granted(queue, waiter);
+        if granted {
+            data.with_mut(drop);
+        }
+        granted
+    };
+    let ((), granted) = sides.run(queue, holder, poller);
+    assert!(granted || is_granted(queue, waiter));
 }
 
 /// The same for a shutdown that finds the queue drained, without the lock.

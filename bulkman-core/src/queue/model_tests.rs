@@ -293,38 +293,30 @@ fn key_enters_its_level_before_its_permit_is_granted_to_it() {
 /// also if it did so when its waiter was granted a permit in one step.
 #[test]
 fn keys_keep_their_order_under_new_rules_after_a_grant() {
-    let arrival = |key| Arrival {
-        priority: 1,
-        deadline: None,
-        permits: 1,
-        key,
-        share: 1,
-    };
     let (first, second, third) = (2, 3, 4);
-    let running = [second, second, third, third];
-    let waiting = [first, first, second];
-    let calls = running.into_iter().chain(waiting);
-    let mut ops: Vec<_> = calls.map(|key| Op::Enqueue(arrival(key))).collect();
-    let rules = Resize {
-        permits: 4,
-        capacity: 1000,
-        max_weight: None,
-        lifo: false,
-        overtaking: 0,
-        rules: Some(KeyRules {
-            min: 3,
-            ..UNBOUNDED
-        }),
-    };
     // Calls of the third key end.
-    ops.extend([Op::End(2), Op::Resize(rules), Op::End(2)]);
-    let result = run(&ops, false);
-    assert!(result.is_ok(), "{result:?}");
+    matches_under_new_rules(
+        [second, second, third, third],
+        [first, first, second],
+        [2, 2],
+    );
 }
 
 /// As above. The permit of the first key goes to its own waiter, so what it holds does not change.
 #[test]
 fn key_that_keeps_its_permit_is_behind_others_under_new_rules() {
+    let (first, second, third) = (2, 3, 4);
+    // The call of the first key ends, and later that of the third.
+    matches_under_new_rules(
+        [first, second, second, third],
+        [first, first, second],
+        [0, 0],
+    );
+}
+
+/// `running`, `waiting`: the keys of calls. `ends`: the calls that end before and after a change of
+/// the rules, by their index.
+fn matches_under_new_rules(running: [u64; 4], waiting: [u64; 3], ends: [usize; 2]) {
     let arrival = |key| Arrival {
         priority: 1,
         deadline: None,
@@ -332,9 +324,6 @@ fn key_that_keeps_its_permit_is_behind_others_under_new_rules() {
         key,
         share: 1,
     };
-    let (first, second, third) = (2, 3, 4);
-    let running = [first, second, second, third];
-    let waiting = [first, first, second];
     let calls = running.into_iter().chain(waiting);
     let mut ops: Vec<_> = calls.map(|key| Op::Enqueue(arrival(key))).collect();
     let rules = Resize {
@@ -348,8 +337,8 @@ fn key_that_keeps_its_permit_is_behind_others_under_new_rules() {
             ..UNBOUNDED
         }),
     };
-    // The call of the first key ends, and later that of the third.
-    ops.extend([Op::End(0), Op::Resize(rules), Op::End(0)]);
+    let [before, after] = ends.map(Op::End);
+    ops.extend([before, Op::Resize(rules), after]);
     let result = run(&ops, false);
     assert!(result.is_ok(), "{result:?}");
 }

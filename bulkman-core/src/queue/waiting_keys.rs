@@ -655,7 +655,7 @@ const fn index_key(key: u64, priority: usize) -> u64 {
 mod tests {
     use super::*;
 
-    /// Each key is at a level of its own meanwhile.
+    /// No two keys are at the same level meanwhile.
     #[test]
     fn keys_without_waiters_leave_no_memory() {
         let rules = KeyRules {

@@ -2,7 +2,7 @@
 
 use bulkman_core::Runtime;
 use bulkman_core::circuit_breaker::CircuitState;
-use bulkman_core::fleet::FleetEvent;
+use bulkman_core::fleet::{FleetEvent, FleetEvents};
 use bulkman_core::store::FleetState;
 
 use crate::common::Database;
@@ -13,8 +13,7 @@ pub(crate) async fn lost_history_is_detected(runtime: impl Runtime + Clone) {
     let fleet = Processes::start(2, &runtime, LONG, || store(&database)).await;
     fleet[0].fail();
     fleet.all_reach(CircuitState::Open).await;
-    let mut here = fleet[0].fleet.events();
-    let mut there = fleet[1].fleet.events();
+    let events = [0, 1].map(|index| fleet[index].fleet.events());
     // The effect of restoring a backup from before the opening.
     database
         .execute(
@@ -22,22 +21,7 @@ pub(crate) async fn lost_history_is_detected(runtime: impl Runtime + Clone) {
              UPDATE \"bulkman\".circuit SET state = 0, epoch = 0, rev = 0, open_count = 0, op_id = 0",
         )
         .await;
-    // Only the process that reads first detects it, since it republishes the opening.
-    let lost = |event: &FleetEvent| matches!(event, FleetEvent::HistoryLost);
-    smol::future::or(next(&mut here, lost), next(&mut there, lost)).await;
-    for process in fleet.iter() {
-        process
-            .until(|process| {
-                let snapshot = process.fleet.snapshot();
-                snapshot.pending == 0 && snapshot.circuits[0].state == Some(FleetState::Open)
-            })
-            .await;
-        assert_eq!(
-            process.state(),
-            CircuitState::Open,
-            "the unexpired opening was republished"
-        );
-    }
+    opening_is_republished(&fleet, events).await;
 }
 
 /// The tables are restored on a running server and changed before the next read, so that the
@@ -55,8 +39,7 @@ pub(crate) async fn lost_history_is_detected_after_other_changes(runtime: impl R
             .await;
         fleet[0].fail();
         fleet.all_reach(CircuitState::Open).await;
-        let mut here = fleet[0].fleet.events();
-        let mut there = fleet[1].fleet.events();
+        let events = [0, 1].map(|index| fleet[index].fleet.events());
         database
             .execute(&format!(
                 "BEGIN; \
@@ -68,26 +51,7 @@ pub(crate) async fn lost_history_is_detected_after_other_changes(runtime: impl R
                  COMMIT",
             ))
             .await;
-        let lost = |event: &FleetEvent| matches!(event, FleetEvent::HistoryLost);
-        smol::future::or(next(&mut here, lost), next(&mut there, lost)).await;
-        for process in fleet.iter() {
-            process
-                .until(|process| {
-                    let snapshot = process.fleet.snapshot();
-                    let payments = snapshot
-                        .circuits
-                        .iter()
-                        .find(|it| it.name.as_str() == "payments");
-                    snapshot.pending == 0
-                        && payments.is_some_and(|payments| payments.state == Some(FleetState::Open))
-                })
-                .await;
-            assert_eq!(
-                process.state(),
-                CircuitState::Open,
-                "the unexpired opening was republished"
-            );
-        }
+        opening_is_republished(&fleet, events).await;
         let status = database.store("fleet").admin().status().await.unwrap();
         assert_eq!(
             status[0].state,
@@ -95,5 +59,29 @@ pub(crate) async fn lost_history_is_detected_after_other_changes(runtime: impl R
             "after {others} other changes"
         );
         drop(fleet);
+    }
+}
+
+/// Waits until one of the processes has found the loss, and both the opening that has not expired.
+///
+/// Only the process that reads first detects it, since it republishes the opening.
+async fn opening_is_republished(fleet: &Processes, [mut here, mut there]: [FleetEvents; 2]) {
+    let lost = |event: &FleetEvent| matches!(event, FleetEvent::HistoryLost);
+    smol::future::or(next(&mut here, lost), next(&mut there, lost)).await;
+    for process in fleet.iter() {
+        process
+            .until(|process| {
+                let snapshot = process.fleet.snapshot();
+                let mut circuits = snapshot.circuits.iter();
+                let payments = circuits.find(|it| it.name.as_str() == "payments");
+                snapshot.pending == 0
+                    && payments.is_some_and(|it| it.state == Some(FleetState::Open))
+            })
+            .await;
+        assert_eq!(
+            process.state(),
+            CircuitState::Open,
+            "the unexpired opening was republished"
+        );
     }
 }

@@ -270,21 +270,7 @@ fn call_happens_before_the_waiter_that_its_permit_is_passed_to() {
             let queue = unbounded(1);
             assert!(try_key(&queue, A));
             let waiter = enqueue_waiter_of(&queue, key);
-            let data = Arc::new(loom::cell::UnsafeCell::new(0_u32));
-            let other = data.clone();
-            let holder = move |queue: &Arc<WaitQueue>| {
-                other.with_mut(drop);
-                release_key(queue, A);
-            };
-            let poller = move |queue: &Arc<WaitQueue>| {
-                let granted = is_granted(queue, waiter);
-                if granted {
-                    data.with_mut(drop);
-                }
-                granted
-            };
-            let ((), granted) = sides.run(&queue, holder, poller);
-            assert!(granted || is_granted(&queue, waiter));
+            happens_before_grant(sides, &queue, waiter, release_a);
         });
     }
 }
